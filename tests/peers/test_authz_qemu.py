@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.certificates import CURVE, openssl
 from tests.peers.oracle import QEMU, needs_qemu
 from tests.ports import listens_at
 from vmrun.monitor.client import QmpClient
@@ -49,17 +50,16 @@ RULES = [
 def keys(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """An authority, a server's certificate and those of some people."""
     place = tmp_path_factory.mktemp("keys")
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
 
     def run(*words: str) -> None:
-        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=place)
+        openssl(*words, cwd=place)
 
-    run("req", "-x509", *curve, "-subj", "/CN=authority", "-keyout", "ca-key.pem", "-out", "ca-cert.pem", "-days", "2")
+    run("req", "-x509", *CURVE, "-subj", "/CN=authority", "-keyout", "ca-key.pem", "-out", "ca-cert.pem", "-days", "2")
     for kind in ("server", "client"):
         lines = f"extendedKeyUsage={kind}Auth", "keyUsage=digitalSignature", "basicConstraints=CA:false"
         (place / f"{kind}.ext").write_text("\n".join(lines) + "\n")
     for name, subject, kind in (("server", "/CN=lab", "server"), *((n, s, "client") for n, (s, _) in PEOPLE.items())):
-        run("req", *curve, "-subj", subject, "-keyout", f"{name}-key.pem", "-out", f"{name}.csr")
+        run("req", *CURVE, "-subj", subject, "-keyout", f"{name}-key.pem", "-out", f"{name}.csr")
         authority = ["-CA", "ca-cert.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-extfile", f"{kind}.ext"]
         run("x509", "-req", "-in", f"{name}.csr", *authority, "-days", "2", "-out", f"{name}-cert.pem")
     return place

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from tests.certificates import make_credentials
 from tests.peers.qmp_session import Talk
 from tests.peers.test_nbd import MIB, ROOT, server
 from vmrun.backends.block.images import Access, open_options
@@ -20,25 +21,11 @@ from vmrun.errors import BackendError
 
 pytestmark = pytest.mark.peer
 OUR_NBD = [sys.executable, str(ROOT / "bin/vmrun-nbd")]
-CURVE = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-
-
-def openssl(*words: object) -> None:
-    subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
-
-
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The files of a server called localhost and a client called guest, as QEMU and libnbd name them."""
     place = tmp_path_factory.mktemp("keys")
-    openssl("req", "-x509", *CURVE, "-subj", "/CN=authority", "-keyout", place / "ca-key.pem", "-out",
-            place / "ca-cert.pem", "-days", "9")  # fmt: skip
-    (place / "names").write_text("subjectAltName=DNS:localhost\n")
-    for side, name in (("server", "localhost"), ("client", "guest")):
-        openssl("req", *CURVE, "-subj", f"/CN={name}", "-keyout", place / f"{side}-key.pem", "-out", place / "request")
-        authority = ["-CA", place / "ca-cert.pem", "-CAkey", place / "ca-key.pem", "-CAcreateserial"]
-        made = ["-out", place / f"{side}-cert.pem", "-days", "9", "-extfile", place / "names"]
-        openssl("x509", "-req", "-in", place / "request", *authority, *made)
+    make_credentials(place, client="guest")
     return place
 
 

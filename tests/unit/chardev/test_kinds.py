@@ -8,11 +8,11 @@ import pathlib
 import shutil
 import socket
 import ssl
-import subprocess
 from typing import Any
 
 import pytest
 
+from tests.certificates import make_credentials
 from tests.ports import free_port
 from tests.unit.chardev.test_chardev import Device, Rig, read_all, rig
 from vmrun.backends.chardev import open_chardev
@@ -196,21 +196,6 @@ def test_a_handshake_needs_no_room_in_the_device_and_many_of_them_no_memory(rig:
 # --- TLS ----------------------------------------------------------------------------------------------------------
 
 
-def certificates(directory: pathlib.Path) -> None:
-    """An authority and a server's certificate, as QEMU's manual makes them."""
-
-    def run(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=directory, check=True, capture_output=True)
-
-    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    run("req", "-x509", *new, "-keyout", "ca-key.pem", "-out", "ca-cert.pem", "-subj", "/CN=test", "-days", "2")
-    (directory / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    for side in ("server", "client"):
-        run("req", *new, "-keyout", f"{side}-key.pem", "-out", "request", "-subj", f"/CN={side}")
-        run("x509", "-req", "-in", "request", "-CA", "ca-cert.pem", "-CAkey", "ca-key.pem", "-out", f"{side}-cert.pem",
-            "-days", "2", "-extfile", "names", "-CAcreateserial")  # fmt: skip
-
-
 class Objects:
     """As much of a board as credentials need."""
 
@@ -226,7 +211,7 @@ def credentials(directory: pathlib.Path, **more: Any) -> ssl.SSLContext:
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_a_server_speaks_tls_with_whom_it_trusts(rig: Rig, tmp_path: pathlib.Path) -> None:
-    certificates(tmp_path)
+    make_credentials(tmp_path)
     spec = {"type": "socket", "host": "127.0.0.1", "port": 0, "server": True, "wait": False}
     backend: Any = open_chardev("c0", spec, rig.loop, rig.lock, tls=credentials(tmp_path, endpoint="server"))
     rig.open_backends.append(backend)
@@ -247,7 +232,7 @@ def test_a_server_speaks_tls_with_whom_it_trusts(rig: Rig, tmp_path: pathlib.Pat
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_a_client_without_a_certificate_is_gone(rig: Rig, tmp_path: pathlib.Path) -> None:
-    certificates(tmp_path)
+    make_credentials(tmp_path)
     spec = {"type": "socket", "path": str(tmp_path / "s"), "server": True, "wait": False}
     backend: Any = open_chardev("c0", spec, rig.loop, rig.lock, tls=credentials(tmp_path, endpoint="server"))
     rig.open_backends.append(backend)
@@ -267,7 +252,7 @@ def test_an_authz_object_is_asked_about_the_name_in_a_certificate(
 ) -> None:
     from vmrun.backends.objects.tls import Asked
 
-    certificates(tmp_path)
+    make_credentials(tmp_path)
     asked: list[str] = []
     tls = Asked(credentials(tmp_path, endpoint="server"), lambda name: asked.append(name) or let_in)  # type: ignore
     spec = {"type": "socket", "path": str(tmp_path / "s"), "server": True, "wait": False}

@@ -11,14 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.certificates import CURVE, openssl
 from vmrun.backends.objects.tls import X509Creds
 from vmrun.errors import BuildError
-
-CURVE = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-
-
-def openssl(*words: object) -> None:
-    subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import pathlib
 import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tests.certificates import CURVE, openssl
 from tests.unit.ui.rfb import RAW, Rfb
 from tests.unit.ui.test_vnc import Setup
 from vmrun.ui.vnc.server import VncServer, cipher
@@ -23,10 +23,8 @@ pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     place = tmp_path_factory.mktemp("tls")
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    command = ["openssl", "req", "-x509", *curve, "-nodes", "-subj"]
-    files = ["-keyout", str(place / "key.pem"), "-out", str(place / "cert.pem"), "-days", "2"]
-    subprocess.run([*command, "/CN=lab", *files], check=True, capture_output=True)
+    files = ["-keyout", "key.pem", "-out", "cert.pem", "-days", "2"]
+    openssl("req", "-x509", *CURVE, "-subj", "/CN=lab", *files, cwd=place)
     return place
 
 
