@@ -17,6 +17,7 @@ from vmrun.backends.block.errors import ImageError
 from vmrun.backends.block.filenames import named
 from vmrun.backends.block.images import Access, open_node, open_options
 from vmrun.errors import BuildError
+from vmrun.machine.blockops import blockdev_reopen
 from vmrun.machine.blocks import blocks
 
 MIB = 1 << 20
@@ -211,3 +212,14 @@ def test_who_hears_that_a_request_waits_can_let_it_go_at_once() -> None:
     assert not thread.is_alive()
     assert heard == [("blkdebug: Suspended request 'A'\n", True), ("blkdebug: Resuming request 'A'\n", False)]
     node.close()
+
+
+def test_what_a_reopened_node_cannot_change_is_refused(pc: Driven, raw: pathlib.Path) -> None:
+    made = {"driver": "raw", "node-name": "n", "discard": "unmap", "file": {"driver": "file", "filename": str(raw)}}
+    blocks(pc.machine).add(made)
+    blockdev_reopen(pc.machine, [made])
+    for key, value in (
+        ("discard", "ignore"), ("detect-zeroes", "on"), ("offset", 512), ("size", 512), ("cache", {"direct": True}),
+    ):  # fmt: skip
+        with pytest.raises(BuildError, match=f"Cannot change the option '{key}'"):
+            blockdev_reopen(pc.machine, [{**made, key: value}])
