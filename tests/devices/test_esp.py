@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from accel.api import Action
 
+from tests.board import Driven
 from tests.devices.scsi import image
 from tests.peers.oracle import QEMU
 from vmrun.testing import QTest, QtestProgram
@@ -262,3 +264,18 @@ def test_the_settings_of_a_dc390_have_their_check_sum(tmp_path: pathlib.Path) ->
     with machine("vmrun", image(tmp_path / "d.img"), "dc390") as q:
         assert sum(eeprom(q)) & 0xFFFF == 0x1234
         assert q.pci_read(5, 0, 0) == 0x20201022  # a wider read shows the vendor whatever the wire says
+
+
+def test_a_driver_that_wakes_still_has_its_interrupts(tmp_path: pathlib.Path) -> None:
+    """It sets the core up when it begins, not when the machine wakes. Behind a reset firmware polls first."""
+    devices = [{"driver": "am53c974", "id": "s", "addr": "05.0"}]
+    with Driven(tmp_path, machine="pc-i440fx-7.2", memory="64MiB", devices=devices) as pc:
+        machine, chip = pc.machine, pc.board.devices["s"].chip  # type: ignore[attr-defined]
+        machine.resume()
+        machine.ask(Action.SUSPEND, "guest")
+        chip.configured = True
+        machine.loop.run_once(0)
+        assert machine.asleep and machine.wake()
+        assert chip.configured
+        machine.reset()
+        assert not chip.configured

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from accel.aio import IoThread
@@ -119,6 +120,11 @@ class Sleeper:
 
     def sleep(self) -> None:
         """The machine falls asleep."""
+
+    def awaken(self, reset: Callable[[], None]) -> None:
+        """The machine wakes. `reset`: the device's own, for what had no power meanwhile."""
+        if not self.suspend_well:
+            reset()
 
 
 class Waker(Sleeper):

@@ -351,11 +351,14 @@ class Machine:
         if self.resets == 2:  # power-on is the first; the guest's own first reset ends `boot.once`
             self.firmware.second_boot()
 
-    def _reset_devices(self, keep_suspend_well: bool = False) -> None:
+    def _reset_devices(self, waking: bool = False) -> None:
         with self.board.memory.transaction(), self.board.io.transaction():
             for device in list(self.board.devices.values()):
-                kept = keep_suspend_well and isinstance(device, Sleeper) and device.suspend_well
-                if device.realized and not kept:
+                if not device.realized:
+                    continue
+                if waking and isinstance(device, Sleeper):
+                    device.awaken(device.reset)
+                else:
                     device.reset()
 
     def _reset_processors(self, waking: bool = False) -> None:
@@ -396,7 +399,7 @@ class Machine:
             return False
         self.accelerator.stop()
         with self.board.lock:
-            self._reset_devices(keep_suspend_well=True)
+            self._reset_devices(waking=True)
             for device in wakers:
                 device.woken(reason)
             if self.direct is not None:

@@ -471,3 +471,12 @@ def test_what_is_empty_has_two_lines_where_there_are_lines(pc: Driven) -> None:
     lines = sent[-1].split(b"\n")
     assert b'    "id": "{}"' in [line.rstrip(b",") for line in lines]
     assert b'    "return": [\n    ]' in sent[-1]
+
+
+@pytest.mark.parametrize(("removed", "told"), [([], True), (["pm"], False)])
+def test_a_guest_is_woken_by_power_management_alone(removed: list[str], told: bool, tmp_path: pathlib.Path) -> None:
+    """-no-acpi takes it away."""
+    with Driven(tmp_path, machine="pc-i440fx-2.0", memory="16MiB", remove=removed) as pc:
+        talk = Talk(pc)
+        talk.ask("qmp_capabilities")
+        assert talk.result("query-current-machine") == {"wakeup-suspend-support": told}

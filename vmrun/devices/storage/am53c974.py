@@ -8,7 +8,7 @@ from __future__ import annotations
 from vmrun.bus.pci import PciDevice
 from vmrun.bus.scsi import ScsiBus
 from vmrun.core.eeprom93 import Eeprom93
-from vmrun.core.interfaces import BusOwner
+from vmrun.core.interfaces import BusOwner, Sleeper
 from vmrun.core.registry import register
 from vmrun.core.state import Part
 from vmrun.devices.storage.am53c974_chip import EspChip, EspRegisters
@@ -16,6 +16,8 @@ from vmrun.devices.storage.scsi import ScsiUnits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmrun.core.platform import Platform
 
 PORTS = 128
@@ -23,7 +25,7 @@ WIRES, DESELECT = 0x80, 0xC0  # in configuration space, of the DC-390
 
 
 @register("am53c974", description="AMD Am53C974 SCSI adapter")
-class Am53c974(PciDevice, BusOwner):
+class Am53c974(PciDevice, BusOwner, Sleeper):
     vendor_id, device_id, class_code, revision = 0x1022, 0x2020, 0x010000, 0x10
     interrupt_pin = 1
     provides = ("SCSI",)
@@ -40,6 +42,12 @@ class Am53c974(PciDevice, BusOwner):
             self.make_buses([], platform)
         self.chip = EspChip(self.dma, self.intx, self.units)
         self.add_bar(0, EspRegisters(self.chip), PORTS, "io")
+
+    def awaken(self, reset: Callable[[], None]) -> None:
+        """A driver that wakes does not set the core up anew, and waits for INTA#; SeaBIOS has not polled meanwhile."""
+        configured = self.chip.configured
+        reset()
+        self.chip.configured = configured
 
     def unrealize(self) -> None:
         self.chip.reset()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrun.core.interfaces import Generation, Sleeper
+from vmrun.core.interfaces import Generation, Waker
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.table import check, command, enums, event, struct, union
 
@@ -35,7 +35,7 @@ struct("GuidInfo", guid="str")
 @command("query-current-machine", returns="CurrentMachineParams")
 def query_current_machine(monitor: Any) -> dict[str, bool]:
     """Whether a guest that sleeps can be woken."""
-    return {"wakeup-suspend-support": bool(monitor.machine.all(Sleeper))}
+    return {"wakeup-suspend-support": bool(monitor.machine.all(Waker))}
 
 
 @command("query-spice", returns="SpiceInfo")
