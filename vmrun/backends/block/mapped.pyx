@@ -106,16 +106,7 @@ cdef class MappedNode(Node):
             if self.packs:
                 return self.pack(offset, bytes, source)
             while bytes and error == 0:
-                with self.lock:
-                    found, place, step = self.layout.find(offset, bytes)
-                    if found is None:
-                        self.layout.place(offset)
-                        found, place, step = self.layout.find(offset, bytes)
-                if not isinstance(found, Node):
-                    return EIO
-                if self.is_held(found, place, step):
-                    return EIO
-                node = found
+                node = self.target(offset, bytes, True, &place, &step)
                 with nogil:
                     error = node.writev(place, step, source, 0)
                 offset += step
@@ -124,12 +115,24 @@ cdef class MappedNode(Node):
             return _number(failed)
         return self.flushed() if error == 0 and flags & NODE_FUA else error
 
-    cdef bint is_held(self, object node, u64 place, u64 bytes) except -1:
-        """Whether a table of a wrong image gives data a place among its tables: they would not survive the write."""
+    cdef Node target(self, u64 offset, u64 bytes, bint make, u64 *place, u64 *step):
+        """The node that has what is at `offset`, where, and how much of it; None without a place, unless one is to be made.
+        OSError for what is compressed, and where a wrong image gives data a place among its tables: they would not
+        survive the write.
+        """
+        with self.lock:
+            found, place[0], step[0] = self.layout.find(offset, bytes)
+            if found is None and make:
+                self.layout.place(offset)
+                found, place[0], step[0] = self.layout.find(offset, bytes)
+        if found is None and not make:
+            return None
+        if not isinstance(found, Node):
+            raise OSError(EIO, "no place that can be written")
         for held, start, end in self.layout.held:
-            if held is node and place < end and place + bytes > start:
-                return True
-        return False
+            if held is found and place[0] < end and place[0] + step[0] > start:
+                raise OSError(EIO, "data lies among the image's tables")
+        return found
 
     cdef int change(self) except -1:
         if not self.changed:
@@ -169,15 +172,9 @@ cdef class MappedNode(Node):
             return EINVAL
         try:
             while bytes and error == 0:
-                with self.lock:
-                    found, place, step = self.layout.find(offset, bytes)
-                if found is not None:
-                    if not isinstance(found, Node):
-                        return EIO
-                    if self.is_held(found, place, step):
-                        return EIO
+                node = self.target(offset, bytes, False, &place, &step)
+                if node is not None:
                     self.change()
-                    node = found
                     with nogil:
                         error = node.zero(place, step, flags & ~<u32>NODE_FUA)
                 offset += step
